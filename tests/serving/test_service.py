@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from plain_adapters import write_adapter
 from rung.bundles.recorded import RecordedExample, write_recorded
@@ -426,7 +427,52 @@ def test_an_adapter_that_is_refused_leaves_nothing_behind(answerer: Continuous, 
     service = ModelService({"tiny": answerer}, adapters=tmp_path / "adapters")
     with pytest.raises(ModelError):
         asyncio.run(service.load_adapter("hot", "empty"))
-    assert not list(service._links.iterdir()) and answerer.load().adapters == 0
+    assert not list(service._own.links.iterdir()) and answerer.load().adapters == 0
+
+
+def test_what_is_said_of_an_adapter_names_what_was_asked_for(
+    answerer: Continuous, bundles: dict[str, Path], tmp_path: Path, model: Any
+) -> None:
+    folder = write_adapter(tmp_path / "adapters" / "sub" / "odd", model.network, 1)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file({n: t * float("nan") for n, t in tensors.items()}, folder / "adapter_model.safetensors")
+    (tmp_path / "adapters" / "empty").mkdir()
+    service = ModelService({"tiny": answerer}, adapters=tmp_path / "adapters")
+    said = []
+    for path in ("sub/odd", str(folder), "empty"):
+        with pytest.raises(ModelError) as caught:
+            asyncio.run(service.load_adapter("hot", path))
+        said.append(str(caught.value))
+    assert said[0].startswith("adapter hot (sub/odd): it holds numbers that are not finite")
+    assert said[1].startswith(f"adapter hot ({folder}): it holds") and "does not fit" not in said[0]
+    assert said[2].startswith("adapter hot (empty): no adapter_config.json")
+    (bundles["tuned"] / "parity.jsonl").write_text('{"id": "0"}\n')
+    service = ModelService({"tiny": answerer}, adapters=tmp_path)
+    with pytest.raises(RunError) as refused:
+        asyncio.run(service.load_adapter("hot", "b2"))
+    assert str(tmp_path) not in str(refused.value) and "b2/parity.jsonl" in str(refused.value)
+
+
+def test_a_service_says_what_its_bases_are_computed_with(answerer: Continuous) -> None:
+    service = ModelService({"tiny": answerer, "fake": OneByOne(FakeModel(lambda _: "yes"))})
+    assert set(service.computing()) == {"tiny"}
+    found = service.computing()["tiny"]
+    assert (found["dtype"], found["device"], found["ways"]) == (
+        "float32",
+        "cpu",
+        list(answerer.model.engine.ways.taken),
+    )
+
+
+def test_what_was_named_at_the_start_stays(answerer: Continuous, bundles: dict[str, Path], tmp_path: Path) -> None:
+    service = ModelService({"tiny": answerer}, adapters=tmp_path)
+    service.add("mine", read_bundle(bundles["tuned"]), "tiny")
+    for name in ("mine", "tiny"):
+        with pytest.raises(Unanswerable, match="named when the server started"):
+            asyncio.run(service.unload_adapter(name))
+        with pytest.raises(Unanswerable, match="named when the server started"):
+            asyncio.run(service.load_adapter(name, "b2", in_place=True))
+    assert [served.name for served in service.models()] == ["tiny", "mine"]
 
 
 def test_a_bundle_that_is_refused_leaves_nothing_behind(
@@ -436,7 +482,7 @@ def test_a_bundle_that_is_refused_leaves_nothing_behind(
     service = ModelService({"tiny": answerer}, adapters=tmp_path)
     with pytest.raises(RunError, match="no recorded answers can be read"):
         asyncio.run(service.load_adapter("hot", "b2"))
-    assert not list(service._links.iterdir()) and answerer.load().adapters == 0
+    assert not list(service._own.links.iterdir()) and answerer.load().adapters == 0
 
 
 def test_top_p_says_nothing_of_the_likeliest_token(tmp_path: Path) -> None:

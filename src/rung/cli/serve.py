@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rung.cli.engine import engine_option
+from rung.engine.variables import check_variables
 from rung.errors import ServingError
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def serve(bundles: tuple[str, ...], **options: Any) -> int:
     are answered together. Ctrl-C or SIGTERM ends it: what runs has --grace seconds, and the exit code is 0.
     """
     _check_extra()
+    check_variables()
     from rung.serving.http.security import ServerKeys, is_loopback, read_key
     from rung.serving.http.server import listening_socket
 
@@ -163,13 +165,17 @@ def _serve(setup: HttpSetup, listening: socket.socket, grace_s: float, say: Call
 
 
 def _welcome(setup: HttpSetup, host: str, port: int) -> list[str]:
-    """What is served, and how to ask."""
+    """What is served, what bases are computed with, and how to ask."""
+    from rung.models.computing import computing_in_words
+
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{port}"
     lines = [f"rung: answering at {url}/v1"]
-    served = setup.service.models()
+    served, computing = setup.service.models(), setup.service.computing()
     for one in served:
         what = "a base" if one.parent is None else f"a {one.kind} on {one.parent}"
+        if (record := computing.get(one.name)) is not None:
+            what += f", computed in {record['dtype']} {computing_in_words(record)}"
         lines.append(f"  {one.name}: {what}")
     first = next((one for one in served if one.kind == "bundle"), served[0])
     key = ' -H "Authorization: Bearer $KEY"' if setup.keys.api is not None else ""

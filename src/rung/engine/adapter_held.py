@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from rung.engine.adapter_folder import BASE, CONFIG, WEIGHTS, read_folder
-from rung.engine.adapter_plain import AdapterLayout, LinearSize, PlainAdapter, plan_of, read_plain
+from rung.engine.adapter_plain import AdapterLayout, LinearSize, NotFinite, PlainAdapter, plan_of, read_plain
 from rung.engine.memory import free_bytes
 from rung.engine.out_of_memory import is_out_of_memory
 from rung.errors import ModelError, first_line
@@ -93,6 +93,9 @@ class HeldAdapters:
                 return None
             layout = self._layouts.setdefault(plan.layout, plan.layout)
             return read_plain(replace(plan, layout=layout), self._dtype, self._device)
+        except NotFinite as error:
+            next_step = "Its training may have diverged: train it again, at a lower learning rate"
+            raise ModelError(f"adapter {folder}: {error}. {next_step}.") from error
         except Exception as error:  # torn files: each library raises its own kinds
             if is_out_of_memory(error):
                 raise

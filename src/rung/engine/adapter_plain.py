@@ -100,6 +100,10 @@ class AdapterLayout:
         return found
 
 
+class NotFinite(ValueError):
+    """The weights of an adapter are no finite numbers in the type of the base."""
+
+
 @dataclass(frozen=True, eq=False)
 class PlainAdapter:
     """An adapter in memory. row: in the type and on the device of the network. Nothing of it changes.
@@ -225,7 +229,7 @@ def _is_named(name: str, among: Sequence[Any]) -> bool:
 
 
 def read_plain(plan: PlainPlan, dtype: torch.dtype, device: torch.device) -> PlainAdapter:
-    """Reads the weights. Raises ValueError where they are no finite numbers, OSError where the file cannot be read.
+    """Reads the weights. Raises NotFinite where they are no finite numbers, OSError where the file cannot be read.
 
     The file is copied into memory at once: what happens to it later changes nothing.
     """
@@ -244,6 +248,6 @@ def read_plain(plan: PlainPlan, dtype: torch.dtype, device: torch.device) -> Pla
             row[second : second + rank * size.outs].view(rank, size.outs).copy_(scaled.T)
         low, high = torch.aminmax(row)
         if not bool(torch.isfinite(low) & torch.isfinite(high)):
-            raise ValueError(f"it holds numbers that are not finite, or too large for {str(dtype)[6:]}")
+            raise NotFinite(f"it holds numbers that are not finite, or too large for {str(dtype)[6:]}")
         # Without a wait: any thread may read one, also while another thread records a pass, where torch refuses waits.
         return PlainAdapter(layout, on_device(row, device))

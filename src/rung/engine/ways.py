@@ -8,11 +8,14 @@ CPU, where nothing is recorded. A way that fails is given up for good, and the r
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 import torch
 
 from rung.engine.variables import NAMES, asked_ways
+
+_log = logging.getLogger(__name__)
 
 TRAINING, ANSWERS = "training", "answers"
 """What a static or compiled way may be given up for, by itself."""
@@ -38,12 +41,14 @@ class Ways:
         return tuple(name for name in NAMES if getattr(self, name))
 
     def give_up(self, way: str, reason: str, *, of: str = "") -> None:
-        """It is not taken any more. of: TRAINING or ANSWERS, where the other may go on taking it."""
-        if of:
-            self.given_up[f"{way} {of}"] = reason
-        else:
+        """It is not taken any more, which is logged once, as information. of: TRAINING or ANSWERS, where the other may
+        go on taking it."""
+        what = f"{way} {of}" if of else way
+        if what not in self.given_up:
+            _log.info("A way to compute is given up: %s (%s).", what, reason)
+        if not of:
             setattr(self, way, False)
-            self.given_up[way] = reason
+        self.given_up[what] = reason
 
     def takes(self, way: str, of: str) -> bool:
         """Whether a way is taken for training or for answers; of: as in `give_up`."""

@@ -33,6 +33,23 @@ def computed_with(engine: Engine, cards: int) -> list[dict[str, Any]]:
     ]
 
 
+def computes_with(model: object) -> dict[str, Any] | None:
+    """dtype, device, device_name, ways and given_up of a model that is computed in this process, as they are now; None
+    for others."""
+    engine: Engine | None = getattr(model, "engine", None)
+    if engine is None:
+        return None
+    from rung.engine.devices import device_name
+
+    return {
+        "dtype": str(engine.dtype).removeprefix("torch."),
+        "device": engine.device.type,
+        "device_name": device_name(engine.device),
+        "ways": list(engine.ways.taken),
+        "given_up": dict(engine.ways.given_up),
+    }
+
+
 def ways_in_words(taken: Sequence[str], given_up: Mapping[str, str]) -> str:
     """fused, static; given up: static training (no kernel for it)"""
     said = [f"{_NAMES.get(way, way)} ({why})" for way, why in given_up.items()]

@@ -42,7 +42,7 @@ def named_bundles(given: Sequence[str], bases: Sequence[str] = ()) -> list[Named
         name = name or plain_name(str(packed.note.get("task") or packed.place.resolve().name))
         check_name(name)
         if any(other.name == name for other in found):
-            raise RunError(f"{path}: there is a {name} already. Give it a name of its own, as OTHER={path}.")
+            raise RunError(f"{path}: the name {name!r} is taken already. Give it a name of its own, as OTHER={path}.")
         found.append(NamedBundle(name, packed))
     return found
 

@@ -7,17 +7,13 @@ it. Adapters come and go while others answer: a name is gone at once, its weight
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
-import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import count
 from pathlib import Path
-from tempfile import mkdtemp
+from typing import Any
 
 from rung.errors import (
     DOES_NOT_FIT,
@@ -30,11 +26,13 @@ from rung.errors import (
     came,
     may_pass,
 )
+from rung.models.computing import computes_with
 from rung.models.streaming import Answerer, Ask, Load, Ticket, as_model
 from rung.serving.bundle import Bundle, Packed, read_bundle
 from rung.serving.conversation import query_of
 from rung.serving.events import Begun, Event, ModelCall, Piece, Served
 from rung.serving.names import check_name, confined
+from rung.serving.own_paths import OwnPaths, told_as
 from rung.serving.tidying import Tidied
 from rung.types import Decoding, Generation, Query, Request
 
@@ -54,13 +52,15 @@ class ServiceLimits:
 
 @dataclass(eq=False)
 class _Entry:
-    """A name. users: requests that are being answered with it; gone: it takes no more of them."""
+    """A name. users: requests that are being answered with it; gone: it takes no more of them. stays: it was named
+    at the start, and is not unloaded."""
 
     served: Served
     answerer: Answerer
     bundle: Bundle | None = None
     users: int = 0
     gone: bool = False
+    stays: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -78,17 +78,18 @@ class ModelService:
         self._searches = ThreadPoolExecutor(limits.threads, thread_name_prefix="searches")
         self._preparing = 0
         self._draining = False
-        self._numbers = count()
+        self._own = OwnPaths()
         self._loading = asyncio.Lock()
         self._entries: dict[str, _Entry] = {}
         for name, answerer in self._bases.items():
             served = Served(name, "base", None, name, int(time.time()), answerer.model.context_length)
-            self._entries[name] = _Entry(served, answerer)
+            self._entries[name] = _Entry(served, answerer, stays=True)
 
     # ---- names ------------------------------------------------------------------------------
 
     def add(self, name: str, packed: Packed, base: str) -> Served:
-        """A bundle, before or while others answer. base: a name among the bases; its model must be the bundle's.
+        """A bundle, before or while others answer, which stays. base: a name among the bases; its model must be the
+        bundle's.
 
         Raises ServingError where the name is taken or not allowed, RunError or ModelError where the bundle does not
         fit.
@@ -97,6 +98,7 @@ class ModelService:
         self._check_free(name)
         entry = self._bundle(name, packed, base)
         self._check_free(name)
+        entry.stays = True
         self._entries[name] = entry
         return entry.served
 
@@ -111,11 +113,12 @@ class ModelService:
             old = self._entries.get(name)
             if not in_place:
                 self._check_free(name)
-            elif old is not None and old.served.kind == "base":
-                raise Unanswerable(f"{name} is a base, which stays as long as the server.", "lora_name")
+            elif old is not None:
+                _check_leaves(old)
             folder = await asyncio.to_thread(confined, self._adapters, path)
             make = self._hot_bundle if (folder / "bundle.json").is_file() else self._hot_adapter
-            entry = await asyncio.to_thread(make, name, folder, self._base(base))
+            with told_as(folder, path):
+                entry = await asyncio.to_thread(make, name, folder, self._base(base), f"{name} ({path})")
             if not in_place:
                 self._check_free(name)
             old = self._entries.get(name)  # it may have been unloaded meanwhile
@@ -127,8 +130,7 @@ class ModelService:
     async def unload_adapter(self, name: str) -> None:
         """The name answers no more from now on; what it is answering ends in peace, then its memory is let go."""
         entry = self._entry(name)
-        if entry.served.kind == "base":
-            raise Unanswerable(f"{name} is a base, which stays as long as the server.", "lora_name")
+        _check_leaves(entry)
         del self._entries[name]
         await self._let_go(entry)
 
@@ -165,6 +167,11 @@ class ModelService:
         """What the bases have to do."""
         return {name: answerer.load() for name, answerer in self._bases.items()}
 
+    def computing(self) -> dict[str, dict[str, Any]]:
+        """Base -> what it is computed with, as `computes_with`, for those that are computed in this process."""
+        found = {name: computes_with(answerer.model) for name, answerer in self._bases.items()}
+        return {name: record for name, record in found.items() if record is not None}
+
     @property
     def ready(self) -> bool:
         """Whether it takes requests."""
@@ -187,41 +194,19 @@ class ModelService:
 
     # ---- parts ------------------------------------------------------------------------------
 
-    def _hot_adapter(self, name: str, folder: Path, base: str) -> _Entry:
+    def _hot_adapter(self, name: str, folder: Path, base: str, shown: str) -> _Entry:
         answerer = self._bases[base]
-        with self._own_path(folder) as own:
+        with self._own.path(folder, shown) as own:
             answerer.hold(own)
         length = answerer.model.context_length
         return _Entry(Served(name, "adapter", base, folder.name, int(time.time()), length, own), answerer)
 
-    def _hot_bundle(self, name: str, folder: Path, base: str) -> _Entry:
+    def _hot_bundle(self, name: str, folder: Path, base: str, shown: str) -> _Entry:
         packed = read_bundle(folder)
         if (adapter := packed.solution.adapter) is None:
             return self._bundle(name, packed, base)
-        with self._own_path(Path(adapter)) as own:
+        with self._own.path(Path(adapter), shown) as own:
             return self._bundle(name, replace(packed, solution=replace(packed.solution, adapter=str(own))), base)
-
-    @contextmanager
-    def _own_path(self, folder: Path) -> Iterator[Path]:
-        """A path to the folder that nobody else has, so that files which were rewritten are read afresh while the old
-        weights still answer. Where there are no links it is the folder itself. It goes again where the block fails."""
-        link = self._links / f"{next(self._numbers)}-{folder.name}"
-        try:
-            link.symlink_to(folder, target_is_directory=True)
-        except OSError:
-            yield folder
-            return
-        try:
-            yield link
-        except BaseException:
-            link.unlink(missing_ok=True)
-            raise
-
-    @cached_property
-    def _links(self) -> Path:
-        folder = Path(mkdtemp(prefix="rung-adapters-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return folder
 
     def _bundle(self, name: str, packed: Packed, base: str) -> _Entry:
         answerer = self._bases[base]
@@ -336,6 +321,13 @@ class ModelService:
     def _check_free(self, name: str) -> None:
         if name in self._entries:
             raise Unanswerable(f"{name} is loaded already. Unload it first, or choose another name.", "lora_name")
+
+
+def _check_leaves(entry: _Entry) -> None:
+    """Raises Unanswerable for what stays as long as the server."""
+    if entry.stays:
+        what = f"{entry.served.name} is a {entry.served.kind} that was named when the server started"
+        raise Unanswerable(f"{what}, and stays as long as the server.", "lora_name")
 
 
 class _Heard:

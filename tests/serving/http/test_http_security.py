@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from http_server import HTTP, Start, WordByWord, chat_body
+from http_server import HTTP, Start, WordByWord, chat_body, eventually
 from rung.errors import RungError, ServingError
 from rung.serving.http.errors import HttpRefusal
 from rung.serving.http.security import ServerKeys, check_host, is_loopback, read_key
@@ -62,6 +62,12 @@ def test_adapters_are_loaded_with_the_admin_key_alone(start: Start, tmp_path: Pa
     assert answerer.released == answerer.held and len(answerer.held) == 2
     assert post("/v1/unload_lora_adapter", {"lora_name": "mine"}, ADMIN).status_code == 404
     assert post("/v1/unload_lora_adapter", {"lora_name": "fake"}, ADMIN).status_code == 400
+
+    def counted() -> str:
+        return HTTP.get(f"{server.url}/metrics", headers={"Authorization": f"Bearer {KEY}"}).text
+
+    assert eventually(lambda: 'rung_requests_total{model="(adapters)",status="400"} 3.0' in counted())
+    assert 'model="(adapters)",status="200"} 3.0' in counted() and 'model="other"' not in counted()
 
 
 def test_without_an_admin_key_nobody_loads_adapters(start: Start, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from http_server import HTTP, Start, WordByWord, chat_body, eventually
+from rung.engine.ways import ANSWERS, Ways
 from rung.serving.http.app import build_app
 from rung.serving.http.logs import RequestLog
 from rung.serving.http.setup import HttpSetup
@@ -73,6 +74,15 @@ def test_a_request_is_one_line_of_the_log_without_contents(start: Start, capfd: 
     assert first["tokens_out"] == 3 and first["ms"] >= first["ttft_ms"] > 0 and len(first["id"]) == 32
     assert second["stream"] is True and second["tokens_out"] == 3
     assert third["status"] == 400 and third["fault"] == "invalid_request_error"
+
+
+def test_a_way_that_is_given_up_is_logged_once(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    start(WordByWord(says), log=RequestLog())
+    ways = Ways(static=True)
+    for _ in range(2):
+        ways.give_up("static", "no memory for it", of=ANSWERS)
+    ((line,), _) = logged(capfd, 1)
+    assert line["message"] == "A way to compute is given up: static answers (no memory for it)."
 
 
 def test_what_an_engine_says_is_a_line_of_the_log_without_the_words_of_its_error(

@@ -42,6 +42,19 @@ def test_it_listens_beyond_this_machine_with_a_key_alone(monkeypatch: pytest.Mon
             call("somewhere", "--host", "0.0.0.0", "--port", "0", *more)
 
 
+def test_a_name_that_is_given_twice_and_a_way_that_is_none_are_told_before_anything_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "colours"
+    save_solution(Solution("zero_shot", "Say a colour.", Decoding(4)), bundle)
+    (bundle / "bundle.json").write_text(json.dumps({"model": "fake", "model_version": "1"}))
+    with pytest.raises(RungError, match=r"the name 'a' is taken already\. Give it a name of its own, as OTHER="):
+        call(f"a={bundle}", f"a={bundle}", "--port", "0")
+    monkeypatch.setenv("RUNG_WAYS", "fast")
+    with pytest.raises(RungError, match="RUNG_WAYS"):
+        call("somewhere", "--port", "0")
+
+
 def test_a_port_in_use_is_known_before_anything_is_opened() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -68,6 +81,9 @@ def test_a_process_says_where_it_answers_and_ends_with_0_when_it_is_told_to(tiny
             url = found[1]
             reply = HTTP.post(f"{url}/v1/chat/completions", json=chat_body("paint", "Which?"))
             assert reply.status_code == 200 and reply.json()["rung"]["solution"] == "zero_shot"
+            assert re.search(
+                r'rung_computing{base="[^"]+",device="[^"]+",dtype="\w+",ways="', HTTP.get(f"{url}/metrics").text
+            )
             evil = HTTP.get(f"{url}/v1/models", headers={"Host": "evil.example"})
             assert evil.status_code == 403
             process.send_signal(signal.SIGTERM)
@@ -75,7 +91,8 @@ def test_a_process_says_where_it_answers_and_ends_with_0_when_it_is_told_to(tiny
         finally:
             process.kill()
     text = log.read_text()
+    assert re.search(r": a base, computed in (bfloat16|float16|float32) on .+; ways: \w+", text)
     assert "paint: a bundle on" in text and "curl http://127.0.0.1:" in text
-    (line,) = (json.loads(one) for one in text.splitlines() if '"status": 200' in one)
+    (line,) = (json.loads(one) for one in text.splitlines() if '"status": 200' in one and "/chat/" in one)
     assert line["model"] == "paint" and "Which?" not in text
     assert "Traceback" not in text

@@ -15,10 +15,9 @@ from rung.errors import Busy
 from rung.serving.http.errors import ClientGone, HttpRefusal, refusal_of, unknown_path
 from rung.serving.http.logs import RequestRecord
 from rung.serving.http.metrics import ServerMetrics
-from rung.serving.http.security import check_host
+from rung.serving.http.security import ADMIN_PATHS, check_host
 from rung.serving.http.setup import ABORT, RECORD, HttpSetup, record_of
 
-ADMIN_PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 _OPEN_PATHS = ("/health", "/ready", "/openapi.json")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SMALL_BODY = 65_536  # bytes; less of a refused request is read and thrown away, more ends the connection

@@ -101,11 +101,15 @@ class _JsonLines(logging.Handler):
 
 
 def log_libraries(*, quiet: bool) -> None:
-    """Sends warnings of uvicorn and of rung's engines to the log. With quiet, their errors alone."""
+    """Sends warnings of uvicorn and of rung's engines to the log, and which ways to compute are given up. With quiet,
+    their errors alone."""
     lines = _JsonLines(logging.ERROR if quiet else logging.WARNING)
     logging.getLogger("uvicorn.error").propagate = False
     for name in ("uvicorn.error", "rung"):
         logging.getLogger(name).handlers = [lines]
+    ways = logging.getLogger("rung.engine.ways")
+    ways.setLevel(logging.INFO)
+    ways.handlers = [] if quiet else [_JsonLines(logging.INFO)]
 
 
 def _now() -> str:

@@ -9,11 +9,14 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from rung.serving.http.logs import RequestRecord
+from rung.serving.http.security import ADMIN_PATHS
 from rung.serving.service import ModelService
 
 _MOST_LABELS = 256
 """Names of models that are told apart; beyond them they are "other", as are names that no model has."""
 _OTHER = "other"
+_ADAPTERS = "(adapters)"
+"""Of requests that load and unload adapters; no model can be called so."""
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
@@ -56,6 +59,8 @@ class ServerMetrics:
         return generate_latest(self._registry)
 
     def _label(self, record: RequestRecord) -> str:
+        if record.path in ADMIN_PATHS:
+            return _ADAPTERS
         if record.model is None:
             return ""
         if record.known and (record.model in self._labels or len(self._labels) < _MOST_LABELS):
@@ -82,6 +87,12 @@ class _Loads(Collector):
             for base, value in values.items():
                 family.add_metric([base], value)
             yield family
+        labels = ["base", "dtype", "device", "ways"]
+        computing = GaugeMetricFamily("rung_computing", "What bases are computed with: always 1.", labels=labels)
+        for base, record in self._service.computing().items():
+            ways = ",".join(record["ways"]) or "plain"
+            computing.add_metric([base, record["dtype"], record["device"], ways], 1.0)
+        yield computing
         yield GaugeMetricFamily("rung_ready", "1 while requests are taken.", value=float(self._service.ready))
         names = float(len(self._service.models()))
         yield GaugeMetricFamily("rung_models", "Names that answer.", value=names)

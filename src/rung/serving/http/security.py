@@ -14,6 +14,9 @@ from pathlib import Path
 from rung.errors import RungError, ServingError
 from rung.serving.http.errors import HttpRefusal
 
+ADMIN_PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
+"""They need the admin key."""
+
 _SHORTEST = 8  # characters of a key
 
 
