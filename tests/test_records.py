@@ -93,6 +93,18 @@ def test_a_record_that_is_damaged_or_lacks_a_key_names_its_file(tmp_path: Path) 
         read_lines(path)
 
 
+@pytest.mark.parametrize("whole", ['{"a": [1, "b\\u00e9c", true], "é": {"b": -1.5e-3, "c": null}}'])
+def test_a_record_that_is_cut_anywhere_ends_in_the_middle(tmp_path: Path, whole: str) -> None:
+    path, text = tmp_path / "a.json", whole.encode()
+    for end in range(1, len(text)):
+        path.write_bytes(text[:end])
+        with pytest.raises(DamagedRecord, match=r"is damaged \(it ends in the middle\)\."):
+            read_json(path)
+    path.write_bytes(b'{"a": }' + text)
+    with pytest.raises(DamagedRecord, match=r"it is no JSON from line 1, column 7 on"):
+        read_json(path)
+
+
 def test_a_cache_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"mean": ')
     assert once_for_all(tmp_path / "a.json", lambda: {"mean": 1}) == {"mean": 1} == read_json(tmp_path / "a.json")

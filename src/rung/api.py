@@ -44,10 +44,17 @@ class Run:
         return self.decision.candidates
 
     def predictions(self, name: str, set: SetName = "test") -> list[Prediction]:
-        """Scored answers of a candidate to dev or to the test. Raises RunError where it answered none."""
+        """Scored answers of a candidate to dev or to the test.
+
+        Raises RunError where it answered none, or the file has fewer of them than the verdict counts.
+        """
+        from rung.decision import answers_of, decision_from_record
+        from rung.resume import recorded
         from rung.trials.trial import read_predictions
 
-        found = read_predictions(self.folder / "solutions" / name / f"predictions.{set}.jsonl")
+        record = recorded(self.folder / "decision.json")
+        least = answers_of(decision_from_record(record) if record is not None else None, name, set)
+        found = read_predictions(self.folder / "solutions" / name / f"predictions.{set}.jsonl", least=least)
         if not found:
             raise RunError(f"{self.folder}: {name!r} has no answers to {set}. `candidates` lists what was tried.")
         return found

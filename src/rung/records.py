@@ -123,8 +123,32 @@ def object_of(text: bytes, path: Path, where: str = "") -> dict[str, Any]:
         if not isinstance(record, KeptRecord):
             raise ValueError("it is no JSON object")
     except (ValueError, RecursionError) as error:
-        raise DamagedRecord(path, f"{where}{error}") from None
+        raise DamagedRecord(path, f"{where}{_broken(error)}") from None
     return record
+
+
+def _broken(error: Exception) -> str:
+    """What is wrong with a text that is no JSON, in words for people."""
+    if isinstance(error, json.JSONDecodeError):
+        rest = error.doc[error.pos :].strip()
+        cut = error.msg.startswith("Unterminated") or (len(rest) < _LONGEST_PART and rest[-1:] not in ("]", "}"))
+        return _CUT if cut else f"it is no JSON from line {error.lineno}, column {error.colno} on"
+    if isinstance(error, UnicodeDecodeError):
+        return _CUT if error.reason == "unexpected end of data" else "it is no text in UTF-8"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+_CUT = "it ends in the middle"
+_LONGEST_PART = len("\\u123") + 1
+"""One more than the characters that may be left of a value of JSON that is cut and is no text: fals, \\u123."""
+
+
+def check_whole(path: Path, found: int, least: int) -> None:
+    """Raises DamagedRecord where a file is there and has fewer lines than another record counts. found: its lines."""
+    if found < least and path.is_file():
+        raise DamagedRecord(
+            path, f"{_CUT}: it has {found:,} of {least:,} lines" if path.stat().st_size else "it is empty"
+        )
 
 
 def from_record(kind: type[Value], record: Mapping[str, Any]) -> Value:

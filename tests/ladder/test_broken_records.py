@@ -133,7 +133,10 @@ def test_the_message_names_the_file_what_is_wrong_and_what_to_do(place: Path) ->
     for name, text, fact in (
         ("decision.json", "", "it is empty"),
         ("decision.json", "[]", "it is no JSON object"),
-        ("events.jsonl", '{"event": \n{"event": "x"}\n', r"line 1: Expecting value.*"),
+        ("events.jsonl", '{"event": \n{"event": "x"}\n', "line 1: it ends in the middle"),
+        ("events.jsonl", '{"time": "x", "event": "started"}\n', "it ends before the verdict"),
+        ("test_reads.jsonl", "", "it is empty"),
+        ("solutions/zero_shot/predictions.dev.jsonl", "", "it is empty"),
         ("events.jsonl", '{"time": "x"}\n', "'event' is missing; another version of rung may have written it"),
         ("solutions/zero_shot/predictions.dev.jsonl", '{"id": "1"}\n', "'text' is missing.*"),
         ("baselines/test/0-most_frequent.jsonl", "", "it has 0 answers to .* examples, or answers to others"),
@@ -207,3 +210,27 @@ def test_a_clock_that_is_torn_ends_nothing(place: Path) -> None:
     (place / "run" / "clock.json").write_text("")
     code, said = call("run", place, "--out", place / "run")
     assert code == 0, said
+
+
+@pytest.mark.parametrize("verb", ["report", "bundle"])
+def test_answers_that_are_fewer_than_the_verdict_counts_are_damage(place: Path, verb: str) -> None:
+    name = json.loads((place / "run" / "decision.json").read_text())["solution"]
+    path = place / "run" / "solutions" / name / f"predictions.{'test' if verb == 'report' else 'dev'}.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]) + lines[-1][:9])
+    code, said = verbs(place)[verb]()
+    assert code == 2 and f"{path}: is damaged (it ends in the middle: it has {len(lines) - 1} of {len(lines)}" in said
+
+
+def test_a_report_says_what_it_does_without(place: Path) -> None:
+    run = place / "run"
+    name = json.loads((run / "decision.json").read_text())["solution"]
+    for file in ("clock.json", "checks.json", "plan.json", "finished.json", f"solutions/{name}/built.json"):
+        path = run / file
+        path.write_text(path.read_text()[:4])
+    (run / "winner" / "solution.json").write_text("")
+    code, said = call("report", run)
+    assert code == 0 and len(said.strip().splitlines()) == 6, said
+    assert f"{run / 'clock.json'}: is damaged (it ends in the middle). The report leaves it out." in said
+    assert f"{run / 'finished.json'}: is damaged (it ends in the middle). The report does not rest on it." in said
+    assert "winner: solution.json is not what it was" in said

@@ -19,6 +19,7 @@ from rung.bundles.files import CARD, NOTE, hashes_of
 from rung.bundles.licences import UNKNOWN, licence_of_model
 from rung.bundles.recorded import recorded_of, write_recorded
 from rung.bundles.scoring import scoring_note
+from rung.decision import answers_of
 from rung.errors import RunError
 from rung.models import vllm_may_answer
 from rung.models.places import remember
@@ -37,10 +38,9 @@ def pack(run: Path, name: str, folder: Path, *, dev: Sequence[Example], examples
 
     run: the run folder. name: the solution's. dev: the run's dev examples, as far as they can be read. examples:
     whether answers to some of them are put in; see `recorded`. Raises RunError where the run does not hold the
-    solution.
+    solution, or fewer of its answers to dev than the verdict counts.
     """
     from rung.solutions.store import load_passages, load_solution, save_solution
-    from rung.trials.trial import read_predictions
 
     place = run / "solutions" / name
     solution = load_solution(place)
@@ -51,9 +51,8 @@ def pack(run: Path, name: str, folder: Path, *, dev: Sequence[Example], examples
     save_solution(portable, folder, passages=load_passages(place))
     if solution.adapter is not None:
         _rename_base(folder / "adapter", base)
-    predictions = read_predictions(place / "predictions.dev.jsonl")
+    decision, predictions = _decision_of(run), answers_to_dev(run, name)
     groups = record_of(run / "split.json").get("groups", {})
-    decision = _decision_of(run)
     answers = recorded_of(dev, predictions, groups, task.get("seed", 0)) if examples else []
     if answers:
         write_recorded(folder, answers)
@@ -83,6 +82,17 @@ def pack(run: Path, name: str, folder: Path, *, dev: Sequence[Example], examples
     }
     write_text(folder / CARD, card_of(note, solution, recorded=bool(answers)))
     write_json(folder / NOTE, {**note, "files": hashes_of(folder)})
+
+
+def answers_to_dev(run: Path, name: str) -> list[Prediction]:
+    """What a solution of a run answered to dev; none where there is no such file.
+
+    Raises DamagedRecord where it has fewer answers than the verdict counts.
+    """
+    from rung.trials.trial import read_predictions
+
+    path = run / "solutions" / name / "predictions.dev.jsonl"
+    return read_predictions(path, least=answers_of(_decision_of(run), name, "dev"))
 
 
 def _trained(solution: Solution) -> str | None:

@@ -27,6 +27,8 @@ def print_verdict(folder: Path, *, as_json: bool) -> int:
     from rung.api import Run
 
     report = Run(folder).report()
+    for line in _damage(folder):
+        print(f"rung: {line}", file=sys.stderr)
     if as_json:
         from rung.cli.as_json import print_json
 
@@ -37,6 +39,20 @@ def print_verdict(folder: Path, *, as_json: bool) -> int:
 
     Console(file=sys.stdout).print(final_screen(folder))
     return 0
+
+
+def _damage(folder: Path) -> list[str]:
+    """A line on each damaged record that stops no report, and one on a winner that cannot be asked."""
+    from rung.errors import RunError
+    from rung.report.reading import damage_beside
+    from rung.serving.bundle import checked_note
+
+    said = damage_beside(folder)
+    try:
+        checked_note(folder / "winner")
+    except RunError as error:
+        said.append(str(error))
+    return said
 
 
 def verdict_record(folder: Path, report: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from rung.decision.evidence import Evidence as Evidence
 from rung.decision.evidence import MoreExamples as MoreExamples
 from rung.decision.evidence import Skills as Skills
 from rung.decision.figures import Scale as Scale
+from rung.decision.record import answers_of as answers_of
 from rung.decision.record import decision_from_record as decision_from_record
 from rung.decision.record import decision_record as decision_record
 from rung.decision.verdict import decide as decide

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from rung.errors import RunError
 from rung.records import but, from_record
-from rung.types import Choice, Decision
+from rung.types import Choice, Decision, SetName
 
 FORMAT = Decision.format
 """The format that this version writes."""
@@ -44,3 +44,15 @@ def decision_from_record(record: Mapping[str, Any]) -> Decision:
         return from_record(Decision, but(record, format=FORMAT))
     except (TypeError, ValueError) as error:
         raise RunError(f"{file}: {error}. Run the task again in a new folder.") from error
+
+
+def answers_of(decision: Decision | None, name: str, which: SetName) -> int:
+    """How many answers to a set the verdict counts for a candidate.
+
+    0 where nothing is known of it: without a verdict that rests on the test, a run may go on and answer again.
+    """
+    if decision is None or decision.choice == "unfinished":
+        return 0
+    found = next((c for c in decision.candidates if c.name == name), None)
+    score = found and (found.dev if which == "dev" else found.test)
+    return score.n if score else 0

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rung import runs
-from rung.decision import Scale, decision_from_record
-from rung.errors import ModelError, RunError, fault_text
-from rung.records import damage_behind, read_json, read_lines
-from rung.types import Candidate, Decision
+from rung.decision import Scale, answers_of, decision_from_record
+from rung.errors import DamagedRecord, ModelError, RunError, fault_text
+from rung.records import check_whole, damage_behind, read_json, read_lines
+from rung.types import Candidate, Decision, SetName
 
 Record = Mapping[str, Any]
 
@@ -201,25 +201,21 @@ def read_run(folder: Path) -> RunRecords:
             folder=folder,
             task=task,
             decision=decision,
-            plan=read_json(folder / "plan.json") or {},
-            findings=tuple((read_json(folder / "checks.json") or {}).get("findings", ())),
-            events=tuple(runs.events(folder)),
-            test_reads=tuple(read_lines(folder / "test_reads.jsonl")),
+            plan=_spared(folder / "plan.json"),
+            findings=tuple(_spared(folder / "checks.json").get("findings", ())),
+            events=_events(folder, decision),
+            test_reads=_test_reads(folder, decision),
             curve=read_json(folder / "curve.json") or {},
             built={n: read_json(folder / "solutions" / n / "solution.json") or {} for n in names},
             trained={n: t for n in names if (t := _trained(folder / "solutions" / n / "training"))},
-            predictions={
-                (n, which): tuple(read_lines(folder / "solutions" / n / f"predictions.{which}.jsonl"))
-                for n in names
-                for which in ("dev", "test")
-            },
+            predictions={(n, which): _answers(folder, decision, n, which) for n in names for which in _SETS},
             models=_models(task, facts, decision),
             latency={n: r for n in names if (r := read_json(folder / "solutions" / n / "latency.json"))},
             shortened=_shortened(folder),
             diagnosed=str(finalists.get("diagnosed") or _diagnosed(folder, decision)),
             contenders=tuple(finalists.get("contenders", ())),
             spent={
-                "seconds": (read_json(folder / "clock.json") or {}).get("seconds"),
+                "seconds": _spared(folder / "clock.json").get("seconds"),
                 "usd": (read_json(folder / "purse.json") or {}).get("usd"),
             },
             helpers=_helpers(task, facts),
@@ -227,6 +223,59 @@ def read_run(folder: Path) -> RunRecords:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         damaged = f"{folder}: a record is damaged ({fault_text(error)}). Run the task again in a new folder."
         raise damage_behind(error) or RunError(damaged) from error
+
+
+_SETS: tuple[SetName, ...] = ("dev", "test")
+_SPARED = ("plan.json", "checks.json", "clock.json")
+"""Records that a report does without where they are damaged: the verdict is whole without them."""
+_UNREAD = ("finished.json", "diagnosis.json", "models/*/diagnosis.json", "solutions/*/built.json")
+"""Patterns of records of a finished run that a report does not read."""
+
+
+def damage_beside(folder: Path) -> list[str]:
+    """A line on each damaged record that stops no report: what the report leaves out, or does not rest on."""
+    said = []
+    for pattern in (*_SPARED, *_UNREAD):
+        for path in sorted(folder.glob(pattern)):
+            try:
+                read_json(path)
+            except DamagedRecord as damaged:
+                left = "The report leaves it out" if pattern in _SPARED else "The report does not rest on it"
+                said.append(f"{path}: is damaged ({damaged.fact}). {left}. Put it back from a copy.")
+    return said
+
+
+def _spared(path: Path) -> Record:
+    """One of _SPARED; empty where it is not there or damaged. `damage_beside` says so."""
+    try:
+        return read_json(path) or {}
+    except DamagedRecord:
+        return {}
+
+
+def _events(folder: Path, decision: Decision) -> tuple[Record, ...]:
+    """Raises DamagedRecord where the file is there and does not tell of a verdict that rests on the test."""
+    found = tuple(runs.events(folder))
+    path, told = folder / "events.jsonl", any(e["event"] == "decided" for e in found)
+    if decision.choice != "unfinished" and path.is_file() and not told:
+        raise DamagedRecord(path, "it ends before the verdict" if found else "it is empty")
+    return found
+
+
+def _test_reads(folder: Path, decision: Decision) -> tuple[Record, ...]:
+    """Raises DamagedRecord where the file is there and has fewer openings of the test than the verdict counts."""
+    path = folder / "test_reads.jsonl"
+    found = tuple(read_lines(path))
+    check_whole(path, len({record["read"] for record in found}), decision.test_reads)
+    return found
+
+
+def _answers(folder: Path, decision: Decision, name: str, which: SetName) -> tuple[Record, ...]:
+    """Raises DamagedRecord where the file is there and has fewer answers than the verdict counts."""
+    path = folder / "solutions" / name / f"predictions.{which}.jsonl"
+    found = tuple(read_lines(path))
+    check_whole(path, len(found), answers_of(decision, name, which))
+    return found
 
 
 def _models(task: Record, facts: Record | None, decision: Decision) -> tuple[NamedModel, ...]:

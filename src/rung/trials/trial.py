@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rung.errors import DamagedRecord, may_pass
-from rung.records import append_lines, from_record, read_lines, write_lines
+from rung.records import append_lines, check_whole, from_record, read_lines, write_lines
 from rung.solutions.answer import BLOCK, answer
 from rung.trials.workshop import Workshop
 from rung.types import Answer, Example, Model, Outcome, Prediction, Retriever, Solution
@@ -140,9 +140,14 @@ def mean_score(predictions: Sequence[Prediction]) -> float:
     return sum(p.score or 0.0 for p in predictions) / len(predictions)
 
 
-def read_predictions(path: Path) -> list[Prediction]:
-    """Predictions as a trial leaves them; none where there is no such file."""
-    return [from_record(Prediction, record) for record in read_lines(path)]
+def read_predictions(path: Path, *, least: int = 0) -> list[Prediction]:
+    """Predictions as a trial leaves them; none where there is no such file.
+
+    least: how many a file that is there has to have, by the verdict. Raises DamagedRecord where it has fewer.
+    """
+    found = [from_record(Prediction, record) for record in read_lines(path)]
+    check_whole(path, len(found), least)
+    return found
 
 
 def read_whole(path: Path, examples: Sequence[Example]) -> list[Prediction]:

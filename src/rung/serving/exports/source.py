@@ -200,16 +200,15 @@ def _row(number: int, record: dict[str, Any]) -> _Row:
 
 def _of_run(packed: Packed) -> list[_Row]:
     """The answers to dev of a solution in a run folder, where its examples are still where they were."""
+    from rung.bundles.packing import answers_to_dev
     from rung.data.examples import read_examples
     from rung.data.task_file import read_task
-    from rung.trials.trial import read_predictions
 
     run, task = _run_of(packed)
     if run is None:
         return []
     name = packed.place.name if packed.place.parent.name == "solutions" else packed.solution.name
-    answers = read_predictions(run / "solutions" / name / "predictions.dev.jsonl")
-    predictions = [p for p in answers if came(p.error)]
+    predictions = [p for p in answers_to_dev(run, name) if came(p.error)]
     if not predictions:
         return []
     try:

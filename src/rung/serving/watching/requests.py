@@ -161,13 +161,12 @@ def _same_files(task: Task, hashes: Mapping[str, str]) -> bool:
 
 def _answers_on_dev(folder: Path) -> tuple[str, ...]:
     """Of the solution that the run ships."""
-    from rung.trials.trial import read_predictions
+    from rung.bundles.packing import answers_to_dev
 
     name = record_of(folder / "decision.json").get("solution")
     if not name:
         return ()
-    found = read_predictions(folder / "solutions" / name / "predictions.dev.jsonl")
-    return tuple(p.text for p in found if p.error is None)
+    return tuple(p.text for p in answers_to_dev(folder, name) if p.error is None)
 
 
 def _labels(folder: Path) -> tuple[str, ...]:
