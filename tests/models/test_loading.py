@@ -324,7 +324,7 @@ def test_a_model_that_does_not_fit_is_refused_with_numbers_before_it_is_read(
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
     with pytest.raises(OutOfMemory) as caught:
         load(folder)
-    assert "its 37,280 weights need 0.9 MB in float32, and 0.1 MB are free in memory." in str(caught.value)
+    assert "its 37,280 weights need 0.9 MB in float32, and 1 kB are free in memory." in str(caught.value)
 
 
 def test_an_8_b_shape_fits_a_card_of_24_gb_and_who_holds_the_card_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
