@@ -182,10 +182,9 @@ def test_decode_steps_behind_shared_prefixes_equal_a_plain_forward(kind: str) ->
                 cache.keep_rows(kept)
                 active = [active[i] for i in kept]
             new = [ids(1 + (row + step) % 3, 10 * row + step) for row in active]
-            known = [len(have[row]) for row in active]
             for row, tokens in zip(active, new, strict=True):
                 have[row] += tokens
-            last = decode_step(engine, cache, shared, [jobs[order[row]] for row in active], known, new)
+            last = decode_step(engine, cache, shared, [jobs[order[row]] for row in active], new)
 
 
 def test_tokens_within_the_window_are_computed_without_masks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,9 +274,8 @@ def test_a_short_rows_answer_does_not_depend_on_long_ones_in_its_list(longrope: 
                     theirs = plain(torch.tensor([alike])).logits[0, len(row) - 1]
                     torch.testing.assert_close(logits, theirs, rtol=1e-4, atol=1e-4)
                 new = [[40 + step]] * len(have)
-                known = [len(row) for row in have]
                 have = [[*row, 40 + step] for row in have]
-                last = decode_step(engine, cache, shared, [jobs[i] for i in order], known, new)
+                last = decode_step(engine, cache, shared, [jobs[i] for i in order], new)
 
 
 def test_prefixes_of_long_and_short_rows_are_cached_apart(longrope: tuple[Any, TreeEngine]) -> None:

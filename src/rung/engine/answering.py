@@ -90,14 +90,6 @@ class BatchAnswers:
         return [min(most, count) for count in counts]
 
     @property
-    def known(self) -> list[int]:
-        """Tokens of each active row that the network has read."""
-        return [
-            len(self.jobs[place].prompt) + len(self.answers[place]) - len(tokens)
-            for place, tokens in zip(self.active, self.new, strict=True)
-        ]
-
-    @property
     def left(self) -> int:
         """Tokens that the network may still have to read of the row that has most of them."""
         rows = zip(self.active, self.new, strict=True)

@@ -291,12 +291,8 @@ class Running:
         self, cache: RowCache, adapters: Sequence[str | None], new: Sequence[Sequence[int]]
     ) -> torch.Tensor:
         """As `static_cohort.PlainPass`."""
-        counts = [len(tokens) for tokens in new]
-        positions = [end + i for end, count in zip(cache.ends, counts, strict=True) for i in range(count)]
-        cache.expect(counts)
-        of_tokens = [adapter for adapter, count in zip(adapters, counts, strict=True) for _ in range(count)]
-        with self.applied(_STATIC, of_tokens):
-            return self._engine.forward([token for tokens in new for token in tokens], positions, cache)
+        with self.applied(_STATIC, [adapter for adapter, tokens in zip(adapters, new, strict=True) for _ in tokens]):
+            return self._engine.read(cache, new)
 
     # ---- a step -----------------------------------------------------------------------------
 

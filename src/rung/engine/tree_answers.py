@@ -47,7 +47,7 @@ def _answer(
     state = BatchAnswers(jobs, stop_ids)
 
     def plain(rows: RowCache, new: Sequence[Sequence[int]]) -> torch.Tensor:
-        return decode_step(engine, rows, shared, [jobs[place] for place in state.active], state.known, new)
+        return decode_step(engine, rows, shared, [jobs[place] for place in state.active], new)
 
     decoder = static_decoder(engine) if engine.ways.takes("static", ANSWERS) else None
     while True:
@@ -75,16 +75,12 @@ def decode_step(
     cache: RowCache,
     shared: SharedPrefixes,
     jobs: Sequence[Job],
-    known: Sequence[int],
     new: Sequence[Sequence[int]],
 ) -> torch.Tensor:
-    """Final hidden states of the last of each row's new tokens, (B, C). known: tokens of each row before the new."""
-    counts = [len(tokens) for tokens in new]
-    positions = [first + i for first, count in zip(known, counts, strict=True) for i in range(count)]
-    families = [shared.family(job) for job, count in zip(jobs, counts, strict=True) for _ in range(count)]
-    cache.expect(counts)
+    """As `TreeEngine.read`, with the adapter of each row's job."""
+    families = [shared.family(job) for job, tokens in zip(jobs, new, strict=True) for _ in tokens]
     with shared.applied(engine, families):
-        return engine.forward([token for tokens in new for token in tokens], positions, cache)
+        return engine.read(cache, new)
 
 
 # ---- log-probabilities of given answers -----------------------------------------------------------

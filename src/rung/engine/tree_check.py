@@ -251,7 +251,7 @@ def _decode_steps(engine: TreeEngine, reference: Reference) -> Iterator[_Compari
         if any(counts):
             pairs = list(zip(order, known, counts, strict=True))
             new = [rows[i][first : first + count] for i, first, count in pairs]
-            last = decode_step(engine, cache, shared, [jobs[i] for i in order], known, new)
+            last = decode_step(engine, cache, shared, [jobs[i] for i in order], new)
             known = [first + count for first, count in zip(known, counts, strict=True)]
         places = (torch.tensor(order), torch.tensor([first - 1 for first in known]))
         fact = "answers behind a kept prefix differ"

@@ -19,6 +19,7 @@ from rung.engine.attention import KeysAndValues, TreeView, View, viewing
 from rung.engine.blocks import blocks_of
 from rung.engine.engine import Engine
 from rung.engine.gpu_kernels import on_device
+from rung.engine.kv_cache import RowCache
 from rung.engine.layers import fuse_layers, narrows
 from rung.engine.masked_view import MOST_DENSE, MaskedView
 from rung.engine.out_of_memory import is_out_of_memory
@@ -119,6 +120,13 @@ class TreeEngine(Engine):
         self.computed_tokens += len(ids)
         given = on_device(torch.tensor([list(ids), list(positions)]), self.device)
         return self.run(given[:1], given[1:], view)
+
+    def read(self, cache: RowCache, new: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Final hidden states of the last of each row's new tokens, (B, C), which follow what the cache holds."""
+        counts = [len(tokens) for tokens in new]
+        positions = [end + i for end, count in zip(cache.ends, counts, strict=True) for i in range(count)]
+        cache.expect(counts)
+        return self.forward([token for tokens in new for token in tokens], positions, cache)
 
     def run(self, ids: torch.Tensor, positions: torch.Tensor, view: View) -> torch.Tensor:
         """As `forward`, of tensors (1, T) of the device, without counting tokens. Nothing waits for the device."""
